@@ -44,7 +44,8 @@ LIBRARIES = (
 ADDRESS = "FORKSERVER"
 FOLDER, SOCKET = ".forkserver", "socket"
 CLIENT = Path(__file__).with_name("forkserver_client.py")
-OF_A_LANGUAGE_MODEL = re.compile(r"resources/models/|results/[^/]+/[^/]+/(?!toy/)[^/]+/")  # files of steps
+READS_A_MODEL = re.compile(r"resources/models/")  # in the names of a step's files
+OF_A_MODEL = re.compile(r"results/[^/]+/[^/]+/(?!toy/)[^/]+/")
 DESCRIPTORS = 3
 HEADER = 8
 BACKLOG = 64
@@ -154,8 +155,9 @@ def run(request: dict[str, Any], descriptors: list[int]) -> int:
     _, module, *arguments = request["arguments"]
     sys.argv = [module, *arguments]
     sys.path[0] = request["folder"]
-    if any(map(OF_A_LANGUAGE_MODEL.search, arguments)):
-        use_onednn()
+    reads = any(map(READS_A_MODEL.search, arguments))
+    if reads or any(map(OF_A_MODEL.search, arguments)):
+        use_onednn(training=not reads)
     for name in [name for name in sys.modules if name.split(".")[0] == "common"]:
         del sys.modules[name]  # a step reads the sources that are on disk now
     try:

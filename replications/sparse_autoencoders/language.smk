@@ -42,7 +42,7 @@ use rule step as train_language with:
         traces="<results>/{model}/language/traces.csv",
     priority: 2
     resources:
-        mem_mb=1500 + 230 * len(SAES),
+        mem_mb=3800 + 230 * len(SAES),
         runtime=240,
     params:
         **STEP("train_language", SWEEP),
@@ -61,7 +61,7 @@ use rule step as measure_language with:
         table="<results>/{model}/language/saes.csv",
     priority: 2  # the longest of the steps that are ready by then
     resources:
-        mem_mb=3000 + 290 * len(SAES),
+        mem_mb=3600 + 290 * len(SAES),
         runtime=60,
     params:
         **STEP("measure_language", MEASURE),
