@@ -44,8 +44,8 @@ LIBRARIES = (
 ADDRESS = "FORKSERVER"
 FOLDER, SOCKET = ".forkserver", "socket"
 CLIENT = Path(__file__).with_name("forkserver_client.py")
-READS_A_MODEL = re.compile(r"resources/models/")  # in the names of a step's files
-OF_A_MODEL = re.compile(r"results/[^/]+/[^/]+/(?!toy/)[^/]+/")
+MODELS = "resources/models/"
+OF_A_MODEL = re.compile(r"results/[^/]+/[^/]+/(?!toy/)[^/]+/")  # files of a step about a language model
 DESCRIPTORS = 3
 HEADER = 8
 BACKLOG = 64
@@ -155,7 +155,7 @@ def run(request: dict[str, Any], descriptors: list[int]) -> int:
     _, module, *arguments = request["arguments"]
     sys.argv = [module, *arguments]
     sys.path[0] = request["folder"]
-    reads = any(map(READS_A_MODEL.search, arguments))
+    reads = any(MODELS in word for word in arguments)
     if reads or any(map(OF_A_MODEL.search, arguments)):
         use_onednn(training=not reads)
     for name in [name for name in sys.modules if name.split(".")[0] == "common"]:
